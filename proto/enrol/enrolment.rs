@@ -75,7 +75,15 @@ impl Enrolment {
     pub async fn join(folder: &Path, joining: &Joining) -> Result<Self, EnrolError> {
         let token = &joining.token;
         let files = Folder::open(folder)?;
-        if let Some(stored) = Self::stored(folder, joining.from, joining.auth)?
+        let stored = match Self::stored(folder, joining.from, joining.auth) {
+            // As if they were gone: with the key the registry gives new ones.
+            Err(EnrolError::Unusable(error)) => {
+                tracing::warn!(folder = %folder.display(), %error, "what is stored of the certificates cannot be used; asking for new ones");
+                None
+            }
+            stored => stored?,
+        };
+        if let Some(stored) = stored
             && files.is_of_token(token)?
             && joining.name.as_ref().is_none_or(|name| stored.identity().is_some_and(|own| own.has_name(name)))
         {

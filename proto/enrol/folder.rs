@@ -127,8 +127,9 @@ impl Folder {
 
     fn read(&self, name: &str) -> Result<Option<String>, EnrolError> {
         let path = self.0.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
+        match fs::read(&path) {
+            // What is no text is damaged, which whoever looks into it finds out.
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(EnrolError::Io { doing: "read", path, source }),
         }

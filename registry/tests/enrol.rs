@@ -132,6 +132,27 @@ async fn a_token_makes_a_peer_whose_certificate_the_registry_accepts() {
 }
 
 #[tokio::test]
+async fn a_peer_whose_stored_certificates_are_damaged_gets_new_ones_with_its_key() {
+    let world = World::start();
+    let token = world.token("fff-c").await;
+    world.join("peer", &token).await.unwrap();
+    for file in ["certificate.pem", "ca.pem", "token-id", "registries", "revoked"] {
+        for content in [&b""[..], b"rubbish", b"\xff\xfe\x00"] {
+            std::fs::write(world.peer("peer").join(file), content).unwrap();
+            let joined = world.join("peer", &token).await.unwrap_or_else(|error| panic!("{file}, {content:?}: {error}"));
+            assert_eq!(joined.identity().unwrap().names(), ["fff-c".parse::<PeerName>().unwrap()]);
+        }
+    }
+    let listed = world.admin().list_tokens(ListTokensRequest {}).await.unwrap().into_inner().tokens;
+    assert_eq!(listed[0].used, 1);
+    // The key is what the name is given to: without it the peer is another one.
+    let key = world.peer("peer").join("key.pem");
+    std::fs::write(&key, "rubbish").unwrap();
+    let (_, error) = refused(world.join("peer", &token).await);
+    assert!(error.contains("key.pem") && error.contains("move it away"), "{error}");
+}
+
+#[tokio::test]
 async fn a_caller_without_a_certificate_may_enrol_and_nothing_else() {
     let world = World::start();
     let (ca, address) = (fs::read(world.ca().join("ca.pem")).unwrap(), world.address());

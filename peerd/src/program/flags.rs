@@ -1,5 +1,7 @@
 //! The command line of `peerd`.
 
+mod certificates;
+
 use crate::{
     Bootnode,
     config::{
@@ -7,7 +9,6 @@ use crate::{
         checked_registries, checked_state, parse_label,
     },
     documents::{pattern::DocumentPattern, restrictions::ShareTo},
-    identity::join,
     node::NodeHandle,
 };
 use bytesize::ByteSize;
@@ -18,7 +19,6 @@ use clap::{
 use p2pdi::{
     configuration::{Program, Variables},
     endpoint::{Endpoint, ListenAddress},
-    enrol::{Enrolment, Joining},
     field::InvalidField,
     name::PeerName,
     network::NetworkName,
@@ -26,11 +26,10 @@ use p2pdi::{
     selector::validate_labels,
     server::{HttpToken, Limits},
     telemetry::{LogFilter, LogFormat, LogOptions},
-    tls::{ClientAuth, Tls, TlsError, TlsFiles},
+    tls::{ClientAuth, Tls},
     token::JoinToken,
 };
 use std::{
-    error::Error,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -304,49 +303,6 @@ impl Flags {
             quota: self.quota.map(|quota| quota.as_u64()),
             min_free: self.min_free,
         })
-    }
-
-    /// The certificates, from files or by a token: with one, its registry counts, and the name that it gives.
-    ///
-    /// # Errors
-    /// When a file cannot be used, or the token gives no certificate.
-    pub(crate) async fn certificates(&mut self) -> Result<(Option<Tls>, Option<Enrolment>), Box<dyn Error>> {
-        match self.join().await? {
-            Some(enrolment) => Ok((Some(enrolment.tls().clone()), Some(enrolment))),
-            None => Ok((self.tls()?, None)),
-        }
-    }
-
-    async fn join(&mut self) -> Result<Option<Enrolment>, Box<dyn Error>> {
-        let Some(token) = self.join.take() else { return Ok(None) };
-        let host = PeerName::from_host_name(&gethostname::gethostname().to_string_lossy());
-        let folder = self.name.as_ref().or(host.as_ref()).and_then(default_state);
-        let state = self.state.clone().or(folder).ok_or_else(no_state)?;
-        let network = token.network.clone();
-        let joining = Joining {
-            token,
-            name: self.name.clone(),
-            name_default: host,
-            from: self.dial_from,
-            auth: self.tls_client_auth,
-            is_peer: true,
-        };
-        let enrolment = join(&state, &joining).await?;
-        self.network = network;
-        let registries = enrolment.registries().iter();
-        self.registries = registries.map(|registry| RegistryUrl { endpoint: registry.clone(), needs_tls: true }).collect();
-        self.state = Some(state);
-        Ok(Some(enrolment))
-    }
-
-    /// The certificates, if files of them are given.
-    ///
-    /// # Errors
-    /// When a file cannot be read, or what is in it cannot be used.
-    fn tls(&self) -> Result<Option<Tls>, TlsError> {
-        let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
-        let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
-        Tls::from_files(files, self.tls_client_auth).map(Some)
     }
 
     /// Takes over what may change while the peer runs ([`LIVE`]), and reads the files of its certificates again.

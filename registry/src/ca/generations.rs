@@ -8,7 +8,13 @@ use super::{
     certificates::{self, Validity},
     error::CaError,
 };
-use p2pdi::{network::NetworkName, private_file, tls::certificates_pem, token::CaHash};
+use p2pdi::{
+    network::NetworkName,
+    platform::{Readers, readers},
+    private_file,
+    tls::certificates_pem,
+    token::CaHash,
+};
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
@@ -125,6 +131,12 @@ impl Generations {
     fn signing_with(folder: &Path, all: Vec<Generation>, key: KeyPair) -> Result<Self, CaError> {
         let Some(newest) = all.last() else { return Err(CaError::Missing(folder.to_owned())) };
         let (signing, path) = (newest.number, path_of(folder, newest.number));
+        if readers(&path) == Readers::Everyone {
+            let path = path.display();
+            tracing::warn!(
+                "every user of this machine can read the key of the certificate authority {path}; run `chmod 600 {path}`"
+            );
+        }
         let network = check(&path, &newest.certificate, &key)?;
         let issuer = Issuer::from_ca_cert_der(&newest.certificate, key).map_err(|error| damaged(&path, &error.to_string()))?;
         Ok(Self { folder: folder.to_owned(), network, all, signing, shared: BTreeMap::new(), strangers: Vec::new(), issuer })
