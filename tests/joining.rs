@@ -83,7 +83,7 @@ fn a_token_for_an_operator_makes_no_peer_and_is_not_used_up() {
 }
 
 #[test]
-fn two_machines_with_certificates_for_one_name_are_told_and_fight_ever_less() {
+fn of_two_machines_with_certificates_for_one_name_one_is_told() {
     let world = World::new();
     let registry = world.registry(&["--ca", "ca", "--ttl", "2s"]);
     let token = create(&world, &registry, &["--name", "twin", "--uses", "2"]);

@@ -64,7 +64,7 @@ impl Whispers {
                         Ok(Some(request)) => {
                             let length = request.encoded_len();
                             bytes += length;
-                            let answer = self.answer_one(request);
+                            let answer = self.answer_one(request, length);
                             unanswered.push(async move { (answer.await, length) });
                         }
                         Ok(None) => reads = false,
@@ -80,10 +80,11 @@ impl Whispers {
         }
     }
 
-    async fn answer_one(&self, request: WhispersRequest) -> WhispersResponse {
+    /// `length`: of the request, in bytes.
+    async fn answer_one(&self, request: WhispersRequest, length: usize) -> WhispersResponse {
         use whispers_response::Result::{Delivered, Failure};
         let id = request.id;
-        let result = match self.deliver(request).await {
+        let result = match self.deliver(request, length).await {
             Ok(delivered) => Delivered(delivered),
             Err(status) => Failure((&status).into()),
         };
@@ -91,10 +92,10 @@ impl Whispers {
     }
 
     /// Each message is limited as a call would be.
-    async fn deliver(&self, request: WhispersRequest) -> Result<WhisperResponse, Status> {
+    async fn deliver(&self, request: WhispersRequest, length: usize) -> Result<WhisperResponse, Status> {
         let whisper = request.whisper.ok_or_else(|| InvalidField::new("whisper", "the message is missing"))?;
         let _counted = self.admitted.as_ref().map(|admitted| admitted.begin(CallClass::Whisper)).transpose()?;
-        let _held = self.memory.as_ref().map(|memory| memory.hold(whisper.encoded_len())).transpose()?;
+        let _held = self.memory.as_ref().map(|memory| memory.hold(length)).transpose()?;
         self.services.whisper(self.caller.as_ref(), whisper).await
     }
 }

@@ -131,15 +131,20 @@ impl Generations {
     fn signing_with(folder: &Path, all: Vec<Generation>, key: KeyPair) -> Result<Self, CaError> {
         let Some(newest) = all.last() else { return Err(CaError::Missing(folder.to_owned())) };
         let (signing, path) = (newest.number, path_of(folder, newest.number));
+        let network = check(&path, &newest.certificate, &key)?;
+        let issuer = Issuer::from_ca_cert_der(&newest.certificate, key).map_err(|error| damaged(&path, &error.to_string()))?;
+        Ok(Self { folder: folder.to_owned(), network, all, signing, shared: BTreeMap::new(), strangers: Vec::new(), issuer })
+    }
+
+    /// Warns if every user of this machine can read the key. Not each time that the folder is read again.
+    pub(super) fn warn_of_readers(&self) {
+        let path = path_of(&self.folder, self.signing);
         if readers(&path) == Readers::Everyone {
             let path = path.display();
             tracing::warn!(
                 "every user of this machine can read the key of the certificate authority {path}; run `chmod 600 {path}`"
             );
         }
-        let network = check(&path, &newest.certificate, &key)?;
-        let issuer = Issuer::from_ca_cert_der(&newest.certificate, key).map_err(|error| damaged(&path, &error.to_string()))?;
-        Ok(Self { folder: folder.to_owned(), network, all, signing, shared: BTreeMap::new(), strangers: Vec::new(), issuer })
     }
 
     /// Reads the folder again: it may have the key of a newer generation. What is known of others stays.

@@ -35,6 +35,7 @@ impl Authority {
             );
         }
         let generations = Generations::open_or_create(folder, &network, seconds(now))?;
+        generations.warn_of_readers();
         let authority = Self::new(settings, Stored::new(ledger, generations, Kept::File(file))?);
         authority.maintain(now)?;
         Ok(authority)
@@ -48,6 +49,7 @@ impl Authority {
     pub fn open_shared(folder: &Path, rows: Box<dyn SharedRows>, settings: CaSettings, now: SystemTime) -> Result<Self, CaError> {
         let generations = Generations::read(folder)?;
         check_network(folder, generations.network(), &settings.network)?;
+        generations.warn_of_readers();
         let stored = Stored::new(Ledger::default(), generations, Kept::Shared(SharedLedger::new(rows)))?;
         if LedgerFile::is_in(folder) {
             let own = LedgerFile::open(folder, &settings.network)?.0.load()?;
